@@ -413,6 +413,8 @@ class Call:
         """Decide for a call that reaches a line, counting it on the line if it is to ring.
 
         An unconditionally forwarded call never counts, not for a moment (forwarding-rules.md 1.3).
+        The order of the conditions is in `rules/decide.py`; that busy comes before unreachable is
+        here too, because `max_calls` is asked in Redis and the rules are pure.
         """
         path = self._path
         path.arrive(line)

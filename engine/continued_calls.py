@@ -1,7 +1,8 @@
 """Continues the calls of a process that has died, or was replaced, in the process that has its
 place and its ports.
 
-A call whose two sides had answered goes on, and so does one that rings one line or one target. A
+A call whose two sides had answered goes on, and so does one that rings one line or one target, if
+its entry says that nothing in it belongs to one process alone (`call_entry.is_plain`). A
 call in another state, such as a list of targets, is ended on both sides: its phones get CANCEL, its
 caller 503 with `Retry-After: 0`, so that the caller's server can try again.
 What is known of the calls comes from the journal (`processes/journal.py`): a locked file in shared

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -70,6 +71,17 @@ async def _serve(config: Config, redis_url: str) -> int:
         await health.admin.close()
     _log.info("notify.end")
     return 0
+
+
+def _errors(tasks: Iterable[asyncio.Task[Any]]) -> Iterator[BaseException]:
+    """Those of tasks that have ended."""
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            yield error
+
+
+def _is_expected(error: BaseException) -> bool:
+    return isinstance(error, (LostLease, *REDIS_ERRORS))
 
 
 class Service:
@@ -140,10 +152,11 @@ class Service:
         error: BaseException | None = None
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            errors = [task.exception() for task in done]
-            error = next((each for each in errors if each is not None), None)
+            error = next(_errors(done), None)
         finally:
             await background_tasks.end(tasks)
+            # The others may have lost the lease, or Redis, as well.
+            error = next((e for e in _errors(tasks) if not _is_expected(e)), error)
             await sender.close(drain=error is None)
             health.is_active = False
             with suppress(LostLease, *REDIS_ERRORS):

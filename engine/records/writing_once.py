@@ -6,6 +6,10 @@ after a lost reply, the death of a process or the replay of a spool, finds the m
 A single Redis executes a batch in one script. In a Cluster the keys are on different nodes: each
 key has its own mark beside it (the part of its name in braces determines the node), the stream
 comes last, and an interrupted write is sent again until it is complete.
+
+The same scripts add the seconds to the usage of line and fleet, and split a `deducted` call into
+its part within the hours of the plan and the part beyond (`within_plan`): only Redis knows how much
+of the month is used. Who pays and from what is decided in `rules/billing.py`.
 """
 
 from __future__ import annotations

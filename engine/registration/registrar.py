@@ -1,7 +1,8 @@
 """The registrar (RFC 3261 10) for phones of lines with credentials.
 
-It writes accepted contacts to `reg:<number>`. More: docs/registration.md. It is not on the call
-path.
+It writes accepted contacts to `reg:<number>`, and checks the password of a phone that dials a star
+code (`starcode.py`). `digest.py` has the passwords, nonces and the limit on guesses. It is not on
+the path of other calls. More: docs/registration.md.
 """
 
 from __future__ import annotations

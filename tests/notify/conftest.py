@@ -61,7 +61,8 @@ def start(server: RedisServer, tmp_path: Path) -> Iterator[Start]:
         return notifier
 
     yield start
-    for notifier in made:
-        assert notifier.stop() in (0, -9), notifier.log
+    statuses = [notifier.stop() for notifier in made]  # first all: one must not hold the lease
+    for notifier, status in zip(made, statuses, strict=True):
+        assert status in (0, -9), notifier.log
         assert "Traceback" not in notifier.log, notifier.log
         assert '"exception"' not in notifier.log, notifier.log

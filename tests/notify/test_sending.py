@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 from collections import Counter
@@ -13,7 +14,8 @@ import pytest
 from engine.config import Config
 from notify.attempts import Drop, Reason
 from notify.deliveries import Delivery
-from notify.ledger import Ledger
+from notify.health import Health
+from notify.ledger import Kept, Ledger, LostLease
 from notify.sending import Outgoing, Sender
 from notify.serve import Service
 from tests.patience import within
@@ -132,3 +134,41 @@ async def test_an_error_of_ours_does_not_end_the_process(monkeypatch: pytest.Mon
         await Service.run(service)
     assert works == 2
     assert [type(error) for error in reported] == [KeyError]
+
+
+async def test_more_than_one_part_may_lose_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is no error: a process that hung stands by."""
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: reported.append(context["message"])
+    )
+
+    class Reader:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            pass
+
+        async def run(self) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise LostLease
+
+    class Lease:
+        async def load(self, _unix_now: float) -> Kept:
+            return Kept("0-0", {}, [], {})
+
+        async def hold(self) -> bool:
+            return False
+
+        async def let_go(self) -> None:
+            raise LostLease
+
+    monkeypatch.setattr("notify.serve.Reader", Reader)
+    monkeypatch.setattr("notify.serve.RENEW_S", 0.0)
+    service = Service(Redis(), Config(), Health(Config()), asyncio.Event())
+    service._ledger = cast(Ledger, Lease())
+    async with asyncio.timeout(within(5)):
+        await service._work()
+    gc.collect()  # asyncio reports errors of tasks that nobody has asked about
+    assert reported == []
+    assert service._logged == "notify.standby"
