@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from engine import carried_forwards
-from engine.branch import Branch
 from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over, refused
 from engine.call_path import CallPath
 from engine.call_services import CallServices
 from engine.caller_identity import ASSERTED, REGISTERED, is_phone_at, phone_of
+from engine.dialled_target import Branch
 from engine.dialling import NO_MESSAGE
 from engine.event_queue import Event, EventQueue, Stop
 from engine.hunting import Hunting

@@ -9,11 +9,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from engine.branch import Branch
 from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over
 from engine.call_path import CallPath
 from engine.call_services import CallServices
+from engine.dialled_target import Branch
 from engine.event_queue import Checked, Event, EventQueue, Resolved
 from engine.failed_legs import Attempt
 from rules.model import DocumentError

@@ -17,7 +17,7 @@ from sip.leg import Leg
 from sip.outgoing import Outgoing
 
 if TYPE_CHECKING:
-    from engine.branch import Branch
+    from engine.dialled_target import Branch
 
 PER_S = 64  # possible deadlines per second
 

@@ -10,10 +10,10 @@ import time
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from engine.branch import Branch
 from engine.call_facts import CallFacts, payment
 from engine.call_outcome import Outcome, Over, of_code
 from engine.destinations import uri_at, uri_of
+from engine.dialled_target import Branch
 from engine.registration.own_addresses import hops_of
 from rules.applies import is_undisturbed
 from rules.contact import groups

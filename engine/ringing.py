@@ -13,11 +13,11 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from engine.branch import Branch
 from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over
 from engine.call_path import CallPath
 from engine.call_services import CallServices
+from engine.dialled_target import Branch
 from engine.dialling import NO_MESSAGE, Dialling
 from engine.event_queue import Checked, Event, EventQueue, Item, Resolved, Stop
 from rules.model import Condition

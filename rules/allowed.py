@@ -1,5 +1,6 @@
 """Whether a target may be dialled now, and what a leg there costs (forwarding-rules.md 2 and 4).
-Pure."""
+Pure. That a number is premium, short or abroad is recognised in `numbers.py`, when its document is
+read."""
 
 from collections.abc import Mapping
 

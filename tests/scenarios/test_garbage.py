@@ -29,7 +29,7 @@ gc.set_debug(gc.DEBUG_SAVEALL)
 gc.unfreeze()
 collect()
 of_calls = (
-    "engine.failed_legs", "engine.branch", "engine.call", "engine.event_queue",
+    "engine.failed_legs", "engine.dialled_target", "engine.call", "engine.event_queue",
     "engine.call_outcome", "engine.records.record", "engine.ringing", "engine.call_path",
     "engine.starcode", "engine.call_facts",
     "sip.events", "sip.end_of_call", "sip.reliable", "sip.bye", "sip.dialog",
