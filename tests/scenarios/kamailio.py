@@ -82,16 +82,27 @@ class Kamailio:
     def use(self, engines: Sequence[str]) -> None:
         """Set the list of engines, without a restart."""
         self._write_targets(engines)
-        control = f"unixs:{self._directory}/kamailio_ctl"
-        command = ["kamcmd", "-s", control, "dispatcher.reload"]
         # Kamailio refuses to reload twice within a second.
         deadline = time.monotonic() + START_S
         while True:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = self._control("dispatcher.reload")
             if done.returncode == 0 and not done.stdout.startswith("error"):
                 return
             assert time.monotonic() < deadline, done
             time.sleep(0.2)
+
+    def takes(self, engine: str) -> bool:
+        """Whether it knows this engine as up, by its answer to OPTIONS."""
+        _, found, rest = self._control("dispatcher.list").stdout.partition(f"URI: sip:{engine}\n")
+        assert found, engine
+        flags = next(line.split()[1] for line in rest.splitlines() if "FLAGS:" in line)
+        return flags.startswith("A")
+
+    def _control(self, command: str) -> subprocess.CompletedProcess[str]:
+        place = f"unixs:{self._directory}/kamailio_ctl"
+        return subprocess.run(
+            ["kamcmd", "-s", place, command], capture_output=True, text=True, check=False
+        )
 
     def _write(self, name: str, lines: Sequence[str]) -> None:
         (self._directory / name).write_text("".join(f"{line}\n" for line in lines), "utf-8")

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -415,7 +416,8 @@ async def test_an_engine_that_drains_keeps_its_calls_and_gets_no_new_ones(
 async def test_no_call_is_lost_while_the_engines_are_renewed_one_after_the_other(
     mortal: Front, setup: Setup
 ) -> None:
-    """As in an upgrade: drain, wait for the end, start; then the next one."""
+    """As in an upgrade: drain, wait for the end, start, wait until Kamailio knows that it is up;
+    then the next one."""
     calls = 60
     line, _ = await line_of(mortal, setup, mortal.engines[0])
     # More than there are: Kamailio tries the other engine when one is slow to answer.
@@ -432,6 +434,7 @@ async def test_no_call_is_lost_while_the_engines_are_renewed_one_after_the_other
         engine.signal(signal.SIGTERM)
         assert await engine.exited(20) == 0
         await asyncio.to_thread(engine.start)
+        await until(partial(mortal.kamailio.takes, engine.peer), "it is up again")
     await caller.finish()
 
     def took() -> list[int]:

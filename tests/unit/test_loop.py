@@ -155,8 +155,10 @@ def test_an_answer_that_nobody_waits_for_any_more_is_not_reported(names: NameSer
 
 
 @contextmanager
-def resetting(family: socket.AddressFamily, address: Any) -> Iterator[socket.socket]:
-    """A server that resets each connection as soon as it has accepted it."""
+def resetting(
+    family: socket.AddressFamily, address: Any, *, reads: bool
+) -> Iterator[socket.socket]:
+    """A server that resets each connection: as soon as it has accepted or `reads` something."""
 
     def reset() -> None:
         while True:
@@ -164,6 +166,8 @@ def resetting(family: socket.AddressFamily, address: Any) -> Iterator[socket.soc
                 accepted, _ = server.accept()
             except OSError:  # the end of the test
                 return
+            if reads:
+                accepted.recv(1)
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             accepted.close()
 
@@ -211,7 +215,10 @@ def test_who_writes_to_a_lost_connection_is_told_by_drain(
             await writer.drain()
 
     address: Any = str(tmp_path / "socket") if family == socket.AF_UNIX else ("127.0.0.1", 0)
-    with resetting(family, address) as server, asyncio.Runner(loop_factory=Loop) as runner:
+    with (
+        resetting(family, address, reads=True) as server,
+        asyncio.Runner(loop_factory=Loop) as runner,
+    ):
         runner.run(told(server))
 
 
@@ -254,6 +261,8 @@ def test_a_redis_that_resets_each_connection_is_away() -> None:
                 await client.ping()
         await close(client)
 
-    address = ("127.0.0.1", 0)
-    with resetting(socket.AF_INET, address) as server, asyncio.Runner(loop_factory=Loop) as runner:
+    with (
+        resetting(socket.AF_INET, ("127.0.0.1", 0), reads=False) as server,
+        asyncio.Runner(loop_factory=Loop) as runner,
+    ):
         runner.run(pings(server))
