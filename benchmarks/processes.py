@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from engine.redis_server import EmbeddedRedisError
-from engine.redis_server import program as embedded
+from engine.embedded_redis import EmbeddedRedisError
+from engine.embedded_redis import program as embedded
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

@@ -412,7 +412,7 @@ class Call:
     async def _on_arrival(self, line: Line, entry: Entry) -> Decision:
         """Decide for a call that reaches a line, counting it on the line if it is to ring.
 
-        An unconditionally forwarded call never counts, not for a moment (forwarding-rules.md 1.3).
+        An unconditionally forwarded call never counts, not for a moment (forwarding-rules.md 1.4).
         The order of the conditions is in `rules/decide.py`; that busy comes before unreachable is
         here too, because `max_calls` is asked in Redis and the rules are pure.
         """

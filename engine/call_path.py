@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 class CallPath:
     """One call's path. A call counts on a line from the moment the line rings until the call leaves
-    it (forwarding-rules.md 1.3), and on a forwarding line while the forwarded call is in
+    it (forwarding-rules.md 1.4), and on a forwarding line while the forwarded call is in
     progress."""
 
     __slots__ = (

@@ -1,7 +1,7 @@
 """The calls of lines with `max_calls`, which all workers must count: which of them get a lease.
 
 Every call counts in its worker, on the line that it rings and on the number that makes it
-(forwarding-rules.md 1.3), at once and without asking. On a line with a limit it also gets a lease
+(forwarding-rules.md 1.4), at once and without asking. On a line with a limit it also gets a lease
 in Redis. Whether a line has a limit may not be known yet, and may change during calls. Then the
 line is read in the background, a moment later and together with others, and its calls get leases.
 

@@ -1,7 +1,7 @@
 """Probes the servers of the destinations.
 
 Every `sip.probe_s` each server of a destination's URI gets OPTIONS. A destination is down if all
-its servers are silent or answer 503: forwards to it fail at once (`Call._ring_target`).
+its servers are silent or answer 503: forwards to it fail at once (`Hunting.ring_target`).
 """
 
 from __future__ import annotations

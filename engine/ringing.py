@@ -375,5 +375,5 @@ class Ringing(Dialling):
 
 
 def _is_ringing(code: int) -> bool:
-    """Whether an 18x means ringing or progress, not a forward (forwarding-rules.md 1.5)."""
+    """Whether an 18x means ringing or progress, not a forward (forwarding-rules.md 1.6)."""
     return 180 <= code <= 189 and code != 181

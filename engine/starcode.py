@@ -2,8 +2,8 @@
 
 It rings nobody. The final response is the answer: 2xx means that the change is in force on every
 worker (or the forward is on), anything else that nothing was changed (or it is off). The reason
-phrase and a Warning have the text, for phones that show them. docs/star-codes.md has the codes, who
-may dial them, and why these responses.
+phrase and a Warning have the text, for phones that show them. `rules/starcode.py` reads the code.
+docs/star-codes.md has the codes, who may dial them, and why these responses.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from pathlib import Path
 from engine.admin import AddressInUse, Admin
 from engine.config import Config, load_document
 from engine.descriptors import raised, streams_of
+from engine.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 from engine.hint import next_steps
 from engine.loop import Loop
 from engine.processes import upgrade
@@ -28,7 +29,6 @@ from engine.processes.aggregate import Aggregate
 from engine.processes.rolling_restart import RollingRestart
 from engine.processes.systemd import Systemd
 from engine.processes.worker_pool import PROGRESS_S, WorkerPool, WorkerSlot
-from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.reload import reload
 from engine.stderr import say
 from engine.telemetry import log

@@ -30,6 +30,7 @@ from engine.config import Address as HttpAddress
 from engine.config import Config
 from engine.continued_calls import ContinuedCalls
 from engine.diversion_marks import Marks
+from engine.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 from engine.event_queue import Deadlines
 from engine.forwards import Forwards
 from engine.leases import LiveCalls
@@ -40,7 +41,6 @@ from engine.processes.journal import Journal, Left, directory_of
 from engine.records.recorder import Recorder
 from engine.records.spending_caps import SpendingCaps
 from engine.records.spool import spool_of, spools_beyond
-from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.refer_targets import Referrals
 from engine.registration.bindings import Bindings, same_phone
 from engine.registration.dialled import Dialled

@@ -19,7 +19,6 @@ from engine.config import Config
 from manager import (
     accounts_page,
     api,
-    bulk,
     calendars_page,
     done_page,
     fleets_page,
@@ -30,6 +29,7 @@ from manager import (
     operator_pages,
     problems,
     rules_page,
+    several_lines_page,
     switching,
 )
 from manager.failures import NotFound
@@ -127,10 +127,10 @@ def _pages(site: Site) -> list[BaseRoute]:
         Route(rules + "/preview", web.guarded(rules_page.preview, reads=True), methods=["POST"]),
         Route(line + "/restore", web.guarded(rules_page.restore)),
         Route(line + "/restore", web.guarded(rules_page.restore), methods=["POST"]),
-        Route("/several", web.guarded(bulk.choose)),
-        Route("/several", web.guarded(bulk.submit, keeps=True), methods=["POST"]),
-        Route("/several/done", web.guarded(bulk.done)),
-        Route("/several/undo", web.guarded(bulk.undo), methods=["POST"]),
+        Route("/several", web.guarded(several_lines_page.choose)),
+        Route("/several", web.guarded(several_lines_page.submit, keeps=True), methods=["POST"]),
+        Route("/several/done", web.guarded(several_lines_page.done)),
+        Route("/several/undo", web.guarded(several_lines_page.undo), methods=["POST"]),
         # Browsers ask each time whether a file has changed: pages need those of their version.
         Mount("/static", _Headers(StaticFiles(directory=_HERE / "static"), _ASK_AGAIN)),
     ]

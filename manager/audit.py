@@ -1,4 +1,5 @@
-"""The log of changes: one Redis stream per fleet, written in the transaction of each."""
+"""Reads the log of changes for page and API: one Redis stream per fleet. Each change writes its own
+entry, in its transaction (`store/audit.py`)."""
 
 from __future__ import annotations
 

@@ -11,11 +11,11 @@ import orjson
 from starlette.responses import Response
 
 from manager import done_page
-from manager.batch import Row, priced_rows, rows_between
 from manager.forms import FormError
 from manager.line_now import present
 from manager.lines import Document, Stored
 from manager.outlook import Outlook
+from manager.several_lines import Row, priced_rows, rows_between
 from manager.targets_and_usage import around
 from manager.undo import change_of
 from manager.web import Visit, see

@@ -8,11 +8,11 @@ import msgspec
 from starlette.responses import Response
 
 from engine.changes.acks import Acks
-from manager.batch import priced_rows
 from manager.failures import NotFound
 from manager.line_now import present
 from manager.line_page import summary, switch_in_words
 from manager.lines import Stored
+from manager.several_lines import priced_rows
 from manager.targets_and_usage import around
 from manager.undo import Change
 from manager.web import Visit

@@ -1,8 +1,19 @@
-"""How an attempt to send may fail, and why notifications are dropped: closed sets."""
+"""When an attempt to send is made again, how one may fail, and why notifications are dropped."""
 
 from __future__ import annotations
 
+import random
 from enum import StrEnum
+
+_JITTER = 0.1
+_MOST_DOUBLINGS = 30
+
+
+def pause_s(failures: int, first_s: float, most_s: float) -> float:
+    """Seconds until the next attempt after so many failed ones in a row: twice as long after each,
+    and not the same for all targets."""
+    pause_s = min(most_s, first_s * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
+    return pause_s * random.uniform(1 - _JITTER, 1 + _JITTER)
 
 
 class Reason(StrEnum):

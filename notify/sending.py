@@ -8,7 +8,6 @@ Targets that fail have attempts of their own, so that they never delay those tha
 from __future__ import annotations
 
 import asyncio
-import random
 import ssl
 import time
 from collections import deque
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 
 from engine.config import Config, ConfigError
 from engine.telemetry.log import get_logger
-from notify.attempts import Drop, Failure, Reason
+from notify.attempts import Drop, Failure, Reason, pause_s
 from notify.deliveries import Channel, Delivery, is_still_wanted
 from notify.ledger import Commit, Ledger
 from notify.mail import Mailer
@@ -31,7 +30,6 @@ MOST_WAITING = 100_000
 _AT_ONCE = 32
 """Attempts in progress to targets that work, and as many to those that fail."""
 _DONE_EVERY_S = 0.2
-_JITTER = 0.1
 _AWAY_S = 1.0
 _DRAIN_S = 5.0
 
@@ -229,9 +227,7 @@ class Sender:
             self._finish(target)
         else:
             target.waiting.rotate(-1)
-        pause_s = self._settings.retry_s * 2.0 ** min(target.failures - 1, 30)
-        pause_s = min(pause_s, self._settings.retry_max_s)
-        return pause_s * random.uniform(1 - _JITTER, 1 + _JITTER)
+        return pause_s(target.failures, self._settings.retry_s, self._settings.retry_max_s)
 
     def _finish(self, target: _Target) -> None:
         delivery = target.waiting.popleft()
@@ -258,14 +254,14 @@ class _Target:
         while self.waiting:
             self.is_trying = True
             try:
-                pause_s = await self._sender.attempt(self)
+                wait_s = await self._sender.attempt(self)
             except Exception as error:  # what waits for the target must not wait for ever
                 background_tasks.report("notify: a target was not served", error)
-                pause_s = _AWAY_S
+                wait_s = _AWAY_S
             self.is_trying = False
             if self._sender.is_closing:
                 return
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(wait_s)
         self._sender.forget(self)
 
 

@@ -57,7 +57,7 @@ class _Trigger(NamedTuple):
     """The code for the caller when the condition is met and its forward does not happen."""
 
 
-# forwarding-rules.md 2 (cause, Diversion reason) and 1.6 (code without a forward).
+# forwarding-rules.md 2 (cause, Diversion reason) and 1.7 (code without a forward).
 _TRIGGERS = {
     Condition.UNCONDITIONAL: _Trigger(302, "unconditional", 480),
     Condition.BUSY: _Trigger(486, "user-busy", 486),

@@ -1,4 +1,5 @@
-"""The decision on a REFER (RFC 3515) inside a call."""
+"""How the decision on a REFER (RFC 3515) inside a call reaches SIP. Which targets are allowed is in
+engine/refer_targets.py."""
 
 from __future__ import annotations
 

@@ -4,6 +4,9 @@ A reliable response of an outgoing leg's far end is sent reliably to the caller:
 this dialog, repeated until the caller's PRACK, which goes to the far end with the far end's RSeq.
 If the caller requires reliability, the engine's own responses and those of an unreliable far end
 are sent reliably too; their PRACK is answered here.
+
+Which outgoing leg is offered 100rel is decided where it is dialled: only one that no other target
+can follow (`alone` of a `Branch`, engine/hunting.py).
 """
 
 from __future__ import annotations

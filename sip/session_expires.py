@@ -1,7 +1,8 @@
 """Session timers (RFC 4028), between the two sides. Pure.
 
 The two sides refresh the session. The engine requests a timer if the caller does not (section 8, as
-a proxy may), and watches the expiry.
+a proxy may), and watches the expiry: `Call._converse` (engine/call.py) ends a call whose session
+runs out.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ PLAIN = {
     "engine.telemetry.exposition",
     "engine.telemetry.log",
     "engine.records.record",
-    "engine.redis_server",
+    "engine.embedded_redis",
 }
 # The modules that rules may import: no I/O, no waiting, no threads or processes.
 PURE = {

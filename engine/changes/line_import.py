@@ -19,8 +19,8 @@ import msgspec
 import orjson
 import redis
 
+from engine.changes.import_step import BATCH, Progress, Switch, slot_of
 from engine.changes.line_file import RowError, read_rows
-from engine.changes.line_switch import BATCH, Progress, Switch, slot_of
 from rules.fleet import Fleet, fleet_of
 from rules.line_document import LineDocument, load_line
 from rules.model import DocumentError, Line, Offer

@@ -67,8 +67,8 @@ def import_lines(
       renvoi line import lines.csv --check
       renvoi line export | ssh other renvoi line import -
     """
+    from engine.changes.import_step import ImportRefused
     from engine.changes.line_import import LineImport
-    from engine.changes.line_switch import ImportRefused
 
     chosen = form or ("csv" if Path(file.name or "").suffix.lower() == ".csv" else "jsonl")
     numbering = config.numbering.plan()

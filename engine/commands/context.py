@@ -158,11 +158,11 @@ def reach_redis(config: Config, start: bool = True) -> Iterator[str]:
     # Only commands that need Redis pay for importing its client.
     from redis.exceptions import RedisClusterException, RedisError
 
-    from engine import redis_server
+    from engine import embedded_redis
 
     try:
         if config.redis.embedded:
-            with redis_server.reach(config.redis.data_dir, start) as url:
+            with embedded_redis.reach(config.redis.data_dir, start) as url:
                 yield url
         else:
             yield config.redis.url
@@ -170,7 +170,7 @@ def reach_redis(config: Config, start: bool = True) -> Iterator[str]:
     except (RedisError, RedisClusterException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Failed(f"redis.url: {config.redis.safe_url}: {reason}") from None
-    except (redis_server.EmbeddedRedisError, ValueError) as error:
+    except (embedded_redis.EmbeddedRedisError, ValueError) as error:
         raise Failed(str(error)) from None
 
 
@@ -179,7 +179,7 @@ def service_redis(config: Config) -> Iterator[str]:
     """The URL of the configured Redis for a service beside the engine, whose log is open meanwhile.
     Raises Failed if the Redis is embedded and no engine runs on it. Unlike `reach_redis` it leaves
     errors of the service itself alone."""
-    from engine import redis_server
+    from engine import embedded_redis
     from engine.telemetry import log
 
     log.set_up(config.log)
@@ -189,9 +189,9 @@ def service_redis(config: Config) -> Iterator[str]:
             if config.redis.embedded:
                 try:
                     url = stack.enter_context(
-                        redis_server.reach(config.redis.data_dir, start=False)
+                        embedded_redis.reach(config.redis.data_dir, start=False)
                     )
-                except redis_server.EmbeddedRedisError as error:
+                except embedded_redis.EmbeddedRedisError as error:
                     raise Failed(str(error)) from None
             yield url
     finally:

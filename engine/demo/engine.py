@@ -17,7 +17,7 @@ import orjson
 
 import engine
 from engine.demo.cases import FICTION
-from engine.redis_server import socket_path
+from engine.embedded_redis import socket_path
 
 HOST = "127.0.0.1"
 START_S, STOP_S = 20.0, 10.0

@@ -17,7 +17,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from engine.redis_server import program as embedded
+from engine.embedded_redis import program as embedded
 from tests.child import started
 from tests.patience import within
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import redis
 import redis.asyncio
 
-from engine.redis_server import program
+from engine.embedded_redis import program
 from tests.child import started
 from tests.patience import within
 

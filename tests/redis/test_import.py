@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import redis
 
+from engine.changes.import_step import ImportRefused
 from engine.changes.line_file import COLUMNS, RowError, from_cells, read_rows, to_cells
 from engine.changes.line_import import LineImport
-from engine.changes.line_switch import ImportRefused
 from engine.cli import main
 from rules.numbers import Numbering
 from store.client import connect, connect_blocking
@@ -290,7 +290,7 @@ def test_an_import_that_is_killed_while_it_sends_leaves_nothing(
     file = write(tmp_path / "lines.jsonl", [line(n) for n in range(3000)])
     code = (
         "import os, signal, sys\n"
-        "from engine.changes import line_switch as bulk\n"
+        "from engine.changes import import_step as bulk\n"
         "from engine.cli import main\n"
         "sent = bulk._grouped\n"
         "def some(*arguments):\n"

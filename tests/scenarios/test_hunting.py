@@ -70,7 +70,7 @@ async def test_a_phone_that_was_given_up_may_still_answer(setup: Setup) -> None:
 
 
 async def test_the_lines_own_time_runs_over_all_groups(setup: Setup, stalls: Stalls) -> None:
-    """after_s is counted from the first 18x, over all groups (forwarding-rules.md 1.5)."""
+    """after_s is counted from the first 18x, over all groups (forwarding-rules.md 1.6)."""
     stalls.watch(setup.engine.pid)
     target = numbers.outside_number()
     line, phones = await line_of(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from engine.redis_server import socket_path
+from engine.embedded_redis import socket_path
 from tests.scenarios import numbers
 from tests.scenarios.continued import until
 from tests.scenarios.endpoint import Call

@@ -20,7 +20,7 @@ import redis
 
 from engine.cli import main
 from engine.commands.documents import Documents
-from engine.redis_server import reach
+from engine.embedded_redis import reach
 from rules.numbers import Numbering
 from tests.patience import within
 
@@ -743,7 +743,7 @@ def test_check_goes_on_when_the_embedded_redis_cannot_be_run(
     free = "sip: {listen: ['udp:127.0.0.1:0']}\nadmin: {listen: '127.0.0.1:0'}\n"
     (tmp_path / "config.yaml").write_text(free)
     monkeypatch.setenv("RENVOI_REDIS_URL", "embedded")
-    monkeypatch.setattr("engine.redis_server.program", lambda: str(tmp_path / "config.yaml"))
+    monkeypatch.setattr("engine.embedded_redis.program", lambda: str(tmp_path / "config.yaml"))
     result = run("check", "--json")
     failed = [check["check"] for check in result.json if not check["ok"]]
     assert (result.status, failed, len(result.json)) == (1, ["redis"], 6)

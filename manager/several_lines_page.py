@@ -9,12 +9,12 @@ import msgspec
 from starlette.responses import Response
 
 from engine.changes.acks import Acks
-from manager import batch, forms, kept_input
-from manager.batch import Edit
+from manager import forms, kept_input, several_lines
 from manager.failures import NotFound, Refused
 from manager.forms import KEEP, Choice, FormError
 from manager.forwards_page import labels_of, wanted_of
 from manager.lines import Stored
+from manager.several_lines import Edit
 from manager.undo import Change
 from manager.web import Visit, see
 from store.keys import DONE_SEVERAL
@@ -76,7 +76,7 @@ async def submit(visit: Visit) -> Response:
         edit: Edit = wanted.edit(visit.who, stored.number, stored.fleet)[1]
         return edit
 
-    found = await batch.run(visit, lines, edit_of, wanted, write=step == "apply")
+    found = await several_lines.run(visit, lines, edit_of, wanted, write=step == "apply")
     if step == "apply":
         return await _applied(visit, found)
     kept = {n: v for n, v in visit.fields.items() if n not in ("csrf", "step", "line")}
@@ -91,9 +91,9 @@ async def done(visit: Visit) -> Response:
     changes = [change for change in kept.changes if change.number in stored]
     if len(changes) < len(kept.changes):
         raise NotFound("no such change")  # it belongs to another account
-    found = batch.Batch(changes)
+    found = several_lines.Batch(changes)
     for change in changes:
-        found.rows += await batch.rows_of(visit, stored[change.number].line, change)
+        found.rows += await several_lines.rows_of(visit, stored[change.number].line, change)
     acks = await visit.site.in_force(changes[-1].number) if changes else Acks(())
     return visit.page("bulk_done.html", batch=found, kept=kept, acks=acks.plain(), token=token)
 
@@ -105,7 +105,7 @@ async def undo(visit: Visit) -> Response:
     changes = {change.number: change for change in kept.changes}
     lines = await _lines(visit, list(changes))
     step = visit.fields.get("step")
-    found = await batch.run(
+    found = await several_lines.run(
         visit,
         lines,
         lambda stored: changes[stored.number].undo,
@@ -120,7 +120,7 @@ async def undo(visit: Visit) -> Response:
     )
 
 
-async def _applied(visit: Visit, found: batch.Batch) -> Response:
+async def _applied(visit: Visit, found: several_lines.Batch) -> Response:
     """Keep the result for its page, and redirect there."""
     refused = [(line.number, why) for line, why in found.refused]
     kept = Kept(found.changes, [line.number for line in found.same], refused)
