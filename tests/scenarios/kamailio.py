@@ -70,7 +70,8 @@ class Kamailio:
             "ADDRESS_LIST": f'"{self._directory}/address.list"',
             "PING_S": 1,
             "SILENT_MS": 4000,
-            "CHILDREN": 2,
+            # With two, a 180 may reach the caller after the 200, which SIPp takes for a fault.
+            "CHILDREN": 1,
             **(settings or {}),
         }
 
