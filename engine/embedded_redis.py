@@ -106,9 +106,8 @@ class EmbeddedRedis:
         except BaseException:
             self._server.stop()
             raise
-        self._watch = asyncio.create_task(
-            background_tasks.continuing(self._keep_alive, "embedded-redis: not watched"),
-            name="embedded-redis",
+        self._watch = background_tasks.keep(
+            self._keep_alive, "embedded-redis: not watched", name="embedded-redis"
         )
 
     async def close(self) -> None:

@@ -98,9 +98,7 @@ class Standby:
     async def start(self) -> None:
         """Write from now on, and look for dead processes."""
         self._endpoint.layer.holds = self._claims.hold
-        self._task = self._loop.create_task(
-            background_tasks.continuing(self._run, "standby: stopped"), name="standby"
-        )
+        self._task = background_tasks.keep(self._run, "standby: stopped", name="standby")
 
     async def close(self) -> None:
         """The normal end: all calls are over."""

@@ -365,9 +365,7 @@ class Worker:
             on_workers=self._on_workers,
         )
         await self._started("heartbeat", self._heartbeat)
-        beating = services.loop.create_task(
-            background_tasks.continuing(self._beat, "worker: the heartbeat stopped")
-        )
+        beating = background_tasks.keep(self._beat, "worker: the heartbeat stopped")
         self.is_started = True
         self._start_is_over.set()
         completing = services.loop.create_task(self._ends.complete(left, self.live, self.forwards))

@@ -40,9 +40,8 @@ class Calls:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(
-            background_tasks.continuing(self._follow, "calls: records were not read"),
-            name="calls: follow",
+        self._task = background_tasks.keep(
+            self._follow, "calls: records were not read", name="calls: follow"
         )
 
     async def close(self) -> None:

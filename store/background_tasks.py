@@ -51,6 +51,13 @@ async def continuing(work: Callable[[], Awaitable[None]], message: str) -> None:
             await asyncio.sleep(_PAUSE_S)
 
 
+def keep(
+    work: Callable[[], Awaitable[None]], message: str, name: str | None = None
+) -> asyncio.Task[None]:
+    """A task of `continuing`. End it with `end`."""
+    return asyncio.create_task(continuing(work, message), name=name)
+
+
 async def end(tasks: Iterable[asyncio.Task[Any] | None]) -> None:
     """Cancel tasks and wait until each has ended.
 

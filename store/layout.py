@@ -110,9 +110,8 @@ class ClusterLayout(Layout):
     async def start(self) -> None:
         """Ask the nodes of the URL for the slots, then continue as for a single server."""
         await self._seek_once()
-        self._watch = asyncio.create_task(
-            background_tasks.continuing(self._seek, "rules: no master was looked for"),
-            name="rules: cluster",
+        self._watch = background_tasks.keep(
+            self._seek, "rules: no master was looked for", name="rules: cluster"
         )
         await asyncio.gather(*(shard.tried() for shard in self.shards))
 

@@ -123,9 +123,7 @@ class Shard:
     def start(self) -> None:
         """Begin to connect."""
         self._tasks = [
-            asyncio.create_task(
-                background_tasks.continuing(work, f"{name} stopped"), name=f"{name} {self.name}"
-            )
+            background_tasks.keep(work, f"{name} stopped", name=f"{name} {self.name}")
             for name, work in (
                 ("rules: invalidations", self._stream.run),
                 ("rules: reader", self._read_for_ever),

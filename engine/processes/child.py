@@ -75,9 +75,7 @@ class Child:
         loop.add_reader(self._pidfd, self._on_exit)
         self._opened = asyncio.Event()  # our end of the line
         self._first_word: asyncio.Future[Any] = loop.create_future()
-        self._hearing = asyncio.ensure_future(
-            background_tasks.continuing(self._hear, "worker: its messages were not read")
-        )
+        self._hearing = background_tasks.keep(self._hear, "worker: its messages were not read")
 
     def _spawn(self) -> socket.socket:
         """Start the process; returns our end of the line to it."""

@@ -76,7 +76,7 @@ async def supervised(descriptor: int) -> int:
     worker = Worker(config, order.index, order.redis_url, sockets, connections, flows)
     link = Link(line, worker)
     helpers = [
-        asyncio.ensure_future(background_tasks.continuing(work, "worker: the supervisor's line"))
+        background_tasks.keep(work, "worker: the supervisor's line")
         for work in (link.beat, link.follow)
     ]
 

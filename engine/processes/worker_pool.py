@@ -117,9 +117,7 @@ class WorkerPool:
     async def start(self) -> str:
         """Start all workers; returns why one cannot start, empty if all take calls. Where some are
         adopted, one that cannot start ends nothing: the others have calls."""
-        self._watching = asyncio.ensure_future(
-            background_tasks.continuing(self._watch, "workers: not watched")
-        )
+        self._watching = background_tasks.keep(self._watch, "workers: not watched")
         for slot in self.slots:
             try:
                 orphan = await find_orphan(self.config.redis.data_dir, slot.index)
@@ -143,11 +141,7 @@ class WorkerPool:
                     "worker.adopted", worker=slot.index, pid=child.pid, calls=child.calls
                 )
         self._slot_tasks = [
-            asyncio.ensure_future(
-                background_tasks.continuing(
-                    partial(self._keep, slot), f"worker {slot.index}: not replaced"
-                )
-            )
+            background_tasks.keep(partial(self._keep, slot), f"worker {slot.index}: not replaced")
             for slot in self.slots
         ]
         self._let_one_stand_by()

@@ -140,9 +140,7 @@ class Recorder:
             _log.error("cdr.spool_unusable", path=str(self._spool.path), error=str(error))
         if self._spool.records:
             _log.info("cdr.replay", path=str(self._spool.path), records=self._spool.records)
-        self._task = asyncio.create_task(
-            background_tasks.continuing(self._run, "cdr: the writer stopped"), name="cdr"
-        )
+        self._task = background_tasks.keep(self._run, "cdr: the writer stopped", name="cdr")
 
     async def close(self, deadline_s: float = 2.0) -> None:
         """Write waiting records for at most `deadline_s`; the rest goes to the spool."""
