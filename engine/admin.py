@@ -122,6 +122,9 @@ class Admin:
                 await self._serve(reader, writer)
         except (OSError, asyncio.CancelledError):
             pass  # the client left, or we stop; the connection ends either way
+        except RuntimeError:  # uvloop's, for writing to a connection that is lost
+            if not writer.is_closing():
+                raise
         finally:
             self._connections.discard(task)
             with suppress(OSError, RuntimeError):

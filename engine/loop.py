@@ -5,8 +5,9 @@ every question when it is closed. While the name servers are silent a question t
 and connections to Redis are tried several times a second: such a process would not end before the
 last of thousands of questions. Names of SIP are not asked here (sip/names.py).
 
-Who writes to a stream whose connection is lost gets an OSError from `drain`, as in asyncio. uvloop
-raises a RuntimeError at once (MagicStack/uvloop#506), which no client of Redis expects.
+A client that writes to a stream whose connection is lost gets an OSError from `drain`, as in
+asyncio. uvloop raises a RuntimeError at once (MagicStack/uvloop#506), which no client of Redis
+expects. Servers still get that one.
 """
 
 from __future__ import annotations
@@ -71,6 +72,16 @@ class Loop(uvloop.Loop):
         """As uvloop's."""
         return _for_writer(await super().create_unix_connection(protocol_factory, path, **options))
 
+    async def start_tls(
+        self, transport: Any, protocol: Any, sslcontext: Any, **options: Any
+    ) -> Any:
+        """As uvloop's, also for the transport of a StreamWriter."""
+        if not isinstance(transport, _WriterTransport):
+            return await super().start_tls(transport, protocol, sslcontext, **options)
+        plain = transport.transport
+        secured: Any = await super().start_tls(plain, protocol, sslcontext, **options)
+        return _WriterTransport(secured)
+
     async def _connected(
         self, protocol_factory: Any, host: Any, port: Any, options: dict[str, Any]
     ) -> Any:
@@ -108,23 +119,35 @@ class _WriterTransport:
     """A stream's transport for its StreamWriter: drops what is written after the connection is
     lost. `drain` raises then."""
 
+    # Not by asking `is_closing` first: what is written before the end of a flush is still sent.
+
     def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
+        self.transport = transport
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+        return getattr(self.transport, name)
 
     def write(self, data: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(data)
+        try:
+            self.transport.write(data)
+        except RuntimeError as error:
+            self._check(error)
 
     def writelines(self, data: Iterable[bytes]) -> None:
-        if not self._transport.is_closing():
-            self._transport.writelines(data)
+        try:
+            self.transport.writelines(data)
+        except RuntimeError as error:
+            self._check(error)
 
     def write_eof(self) -> None:
-        if not self._transport.is_closing():
-            self._transport.write_eof()
+        try:
+            self.transport.write_eof()
+        except RuntimeError as error:
+            self._check(error)
+
+    def _check(self, error: RuntimeError) -> None:
+        if not self.transport.is_closing():
+            raise error
 
 
 def _for_writer(connected: tuple[Any, Any]) -> tuple[Any, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -73,11 +73,10 @@ async def _serve(config: Config, redis_url: str) -> int:
     return 0
 
 
-def _errors(tasks: Iterable[asyncio.Task[Any]]) -> Iterator[BaseException]:
-    """Those of tasks that have ended."""
-    for task in tasks:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            yield error
+def _errors(tasks: Iterable[asyncio.Task[Any]]) -> list[BaseException]:
+    """Those of tasks that have ended. All are asked: asyncio reports those of the others."""
+    errors = [task.exception() for task in tasks if not task.cancelled()]
+    return [error for error in errors if error is not None]
 
 
 def _is_expected(error: BaseException) -> bool:
@@ -152,11 +151,12 @@ class Service:
         error: BaseException | None = None
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            error = next(_errors(done), None)
+            error = next(iter(_errors(done)), None)
         finally:
             await background_tasks.end(tasks)
             # The others may have lost the lease, or Redis, as well.
-            error = next((e for e in _errors(tasks) if not _is_expected(e)), error)
+            others = [each for each in _errors(tasks) if not _is_expected(each)]
+            error = others[0] if others else error
             await sender.close(drain=error is None)
             health.is_active = False
             with suppress(LostLease, *REDIS_ERRORS):

@@ -10,6 +10,7 @@ is a new interpreter (`tests.scenarios.processes`), and so is each worker of a s
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -72,7 +73,8 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -94,6 +96,10 @@ class Interpreter:
             )
         atexit.register(self._end)
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
     def _end(self) -> None:
         self._requests.close()
         self._process.wait()
@@ -102,11 +108,13 @@ class Interpreter:
         """Start `renvoi` with these arguments; `output` gets both its outputs."""
         ours, theirs = os.pipe()
         try:
-            request = json.dumps(arguments).encode()
-            socket.send_fds(self._requests, [request], [output.fileno(), theirs])
-        finally:
-            os.close(theirs)
-        return Forked(ours)
+            with os.fdopen(theirs, "wb"):
+                request = json.dumps(arguments).encode()
+                socket.send_fds(self._requests, [request], [output.fileno(), theirs])
+            return Forked(ours)
+        except BaseException:
+            os.close(ours)
+            raise
 
 
 _interpreters: dict[str, Interpreter] = {}
@@ -121,7 +129,7 @@ def start(
     environment = {k: v for k, v in environment.items() if not k.startswith("PYTEST_")}
     command = arguments[0]
     with _lock:
-        if command not in _interpreters:
+        if command not in _interpreters or _interpreters[command].has_ended:
             _interpreters[command] = Interpreter(command, environment)
     interpreter = _interpreters[command]
     if interpreter.environment == environment:
@@ -135,12 +143,12 @@ def start(
 
 def _serve(requests: socket.socket, command: str) -> list[str] | None:
     """Forks for each request. Returns its arguments in a child, None when nobody asks any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for module in ("engine.cli", "engine.commands.program", *_MODULES[command]):
         importlib.import_module(module)
     assert threading.active_count() == 1, threading.enumerate()
     gc.collect()
     gc.freeze()  # or each child would copy the pages of all objects
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     poller = select.poll()
     poller.register(requests, select.POLLIN)
     running: dict[int, tuple[int, int]] = {}  # by descriptor: process id, where its status goes
@@ -156,11 +164,10 @@ def _serve(requests: socket.socket, command: str) -> list[str] | None:
             output, words = descriptors
             pid = os.fork()
             if pid == 0:
-                _take_over(output)
+                _take_over(output, words)
                 arguments: list[str] = json.loads(request)
                 return arguments
             os.close(output)
-            os.write(words, _NUMBER.pack(pid))
             ended = os.pidfd_open(pid)
             running[ended] = (pid, words)
             poller.register(ended, select.POLLIN)
@@ -176,12 +183,14 @@ def _report(ended: int, pid: int, words: int) -> None:
     os.close(words)
 
 
-def _take_over(output: int) -> None:
-    """Become a process of its own: no descriptor but the standard ones, signals as at a start."""
+def _take_over(output: int, words: int) -> None:
+    """Become a process of its own: no descriptor but the standard ones, signals as at a start.
+    Only then its id is told, so that no signal meets it before."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.write(words, _NUMBER.pack(os.getpid()))
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _main() -> int:

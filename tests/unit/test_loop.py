@@ -222,6 +222,58 @@ def test_who_writes_to_a_lost_connection_is_told_by_drain(
         runner.run(told(server))
 
 
+def test_what_is_written_before_the_end_of_a_flush_is_sent() -> None:
+    received = bytearray()
+
+    async def send() -> None:
+        done = asyncio.Event()
+
+        async def read(reader: asyncio.StreamReader, accepted: asyncio.StreamWriter) -> None:
+            while chunk := await reader.read(65_536):
+                received.extend(chunk)
+            accepted.close()
+            done.set()
+
+        server = await asyncio.start_server(read, "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(bytes(10_000_000))
+        writer.close()
+        writer.write(b"END")
+        async with asyncio.timeout(within(10)):
+            await done.wait()
+        server.close()
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(send())
+    assert received.endswith(b"END")
+
+
+@pytest.mark.usefixtures("certificates")
+def test_a_connection_can_change_to_tls() -> None:
+    async def change() -> bytes:
+        async def accept(reader: asyncio.StreamReader, accepted: asyncio.StreamWriter) -> None:
+            await reader.readline()
+            accepted.write(b"go ahead\n")
+            context = certificates.server_context(certificates.OWN, certificates.OWN_KEY)
+            await accepted.start_tls(context)
+            accepted.write(await reader.readline())
+            accepted.close()
+
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"STARTTLS\n")
+        await reader.readline()
+        await writer.start_tls(certificates.client_context(), server_hostname="localhost")
+        writer.write(b"hello\n")
+        line = await reader.readline()
+        writer.close()
+        server.close()
+        return line
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        assert runner.run(change()) == b"hello\n"
+
+
 @pytest.mark.usefixtures("certificates")
 def test_who_writes_to_a_lost_connection_over_tls_is_told_by_drain() -> None:
     """And nothing is reported as an internal error."""
